@@ -1,0 +1,1 @@
+"""Behaviour that users of WAP rely on, proved with real parts wherever the machine has them."""
