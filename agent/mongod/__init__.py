@@ -1,0 +1,1 @@
+"""Everything that is done to mongod. Knows no protobuf: plain arguments in, plain values or NodeFailure out."""
