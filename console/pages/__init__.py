@@ -1,0 +1,1 @@
+"""The pages of the console, one module each: what a person sees and can do at one address."""
