@@ -68,11 +68,13 @@ def loads(text: str) -> Position | None:
 class Follower:
     """Reads one log. Synchronous, for one thread. Raises OSError for a log that is there and cannot be read.
 
-    `position` (text) wins over the state file; with neither, the newest FIRST_BYTES are read.
+    `position` (text) wins over the state file; with neither, the newest `first_bytes` are read.
     """
 
-    def __init__(self, path: Path, state_path: Path | None = None, position: str = "") -> None:
-        self._path, self._state_path = path, state_path
+    def __init__(
+        self, path: Path, state_path: Path | None = None, position: str = "", *, first_bytes: int = FIRST_BYTES
+    ) -> None:
+        self._path, self._state_path, self._first_bytes = path, state_path, first_bytes
         if not position and state_path is not None and state_path.exists():
             position = state_path.read_text(errors="replace")
         self._position = loads(position)
@@ -113,7 +115,7 @@ class Follower:
         """Open the file that was read last where it is now; False if there is no file at all."""
         last = self._position
         if last is None:
-            return self._begin(self._path, at_most=FIRST_BYTES)
+            return self._begin(self._path, at_most=self._first_bytes)
         found = self._find(last)
         if found is not None:
             return self._begin(found, last)

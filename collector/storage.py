@@ -52,9 +52,20 @@ Client = MongoClient[dict[str, Any]]
 
 
 class StorageSampler:
-    """The data of one mongod. `budget` is the share of one core that the questions may take, mongod's part included."""
+    """The data of one mongod. `budget` is the share of one core that the questions may take, mongod's part included.
 
-    def __init__(self, budget: float = 0.01, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `most_in_a_round` namespaces are asked at most at once, and the `most_namespaces` largest are reported.
+    """
+
+    def __init__(
+        self,
+        budget: float = 0.01,
+        *,
+        most_in_a_round: int = MOST_IN_A_ROUND,
+        most_namespaces: int = MOST_NAMESPACES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most_in_a_round, self._most_namespaces = most_in_a_round, most_namespaces
         self._budget = Budget(budget, EVERY_SECONDS, clock)
         # Namespaces still to be asked in this turn; a turn over all may take several rounds.
         self._waiting: deque[tuple[str, str]] = deque()
@@ -78,7 +89,7 @@ class StorageSampler:
                 found[""] = totals
             if not self._waiting:
                 self._begin_turn(client, databases)
-            for _ in range(min(MOST_IN_A_ROUND, len(self._waiting))):
+            for _ in range(min(self._most_in_a_round, len(self._waiting))):
                 if self._budget.left_s() < _LEAST_SECONDS:
                     break
                 database, collection = self._waiting.popleft()
@@ -126,10 +137,10 @@ class StorageSampler:
         )
 
     def _largest(self, found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        if len(self._sizes) <= MOST_NAMESPACES:
+        if len(self._sizes) <= self._most_namespaces:
             return found
         by_size = sorted(self._sizes, key=lambda name: (-self._sizes[name], name))
-        kept = {"", *itertools.islice(by_size, MOST_NAMESPACES)}
+        kept = {"", *itertools.islice(by_size, self._most_namespaces)}
         return {name: values for name, values in found.items() if name in kept}
 
     def _millis(self) -> int:

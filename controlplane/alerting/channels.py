@@ -16,7 +16,7 @@ import apprise
 
 from controlplane.alerting import webhooks
 from controlplane.alerting.addresses import resolve
-from controlplane.alerting.webhooks import Outcome
+from controlplane.alerting.webhooks import TIMEOUT_SECONDS, Outcome
 from controlplane.alerting.wording import body, title
 from controlplane.domain.clock import Clock, SystemClock
 from controlplane.domain.failure import WapFailure
@@ -42,10 +42,15 @@ class ChannelKind(StrEnum):
 
 
 class Channels:
-    """Sends. `allow_private`: whether webhooks may go to private and loopback addresses."""
+    """Sends. `allow_private`: whether webhooks may go to private and loopback addresses.
 
-    def __init__(self, *, allow_private: bool = False, clock: Clock | None = None) -> None:
-        self.allow_private = allow_private
+    `timeout_seconds`: the longest that the receiver of a webhook is waited for.
+    """
+
+    def __init__(
+        self, *, allow_private: bool = False, timeout_seconds: float = TIMEOUT_SECONDS, clock: Clock | None = None
+    ) -> None:
+        self.allow_private, self._timeout_seconds = allow_private, timeout_seconds
         self._clock = clock or SystemClock()
 
     async def send(self, message: Taken) -> Outcome:
@@ -57,7 +62,7 @@ class Channels:
                 return await self._webhook(message)
             case ChannelKind.SLACK:
                 slack = {"text": _slack_text(message.notices)}
-                return await webhooks.post(message.secret, slack, allow_private=self.allow_private)
+                return await self._post(message.secret, json.dumps(slack).encode(), {})
 
     async def _webhook(self, message: Taken) -> Outcome:
         content = json.dumps({"type": "wap.alerts", "alerts": list(message.notices)}).encode()
@@ -65,8 +70,11 @@ class Channels:
         numbers = ",".join(map(str, message.delivery_ids)) or str(self._clock.now())
         message_id = "msg_" + hashlib.sha256(f"{message.channel_id}/{numbers}".encode()).hexdigest()[:32]
         headers = webhooks.sign(message.secret, message_id, int(self._clock.now().timestamp()), content)
-        return await webhooks.post_bytes(
-            str(message.settings["url"]), content, headers, allow_private=self.allow_private
+        return await self._post(str(message.settings["url"]), content, headers)
+
+    async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        return await webhooks.post(
+            url, body, headers, allow_private=self.allow_private, timeout_seconds=self._timeout_seconds
         )
 
     async def _email(self, message: Taken) -> Outcome:

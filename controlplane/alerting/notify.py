@@ -21,10 +21,23 @@ MESSAGES = Counter("wap_alert_messages", "Messages about alerts", ["kind", "outc
 
 
 class Notifier:
-    """Sends messages from the queue in the database."""
+    """Sends messages from the queue in the database.
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock, channels: Channels) -> None:
+    `most_waiting`: messages that are kept for one channel. `close_seconds`: how long `close` lets a sending go on.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        clock: Clock,
+        channels: Channels,
+        *,
+        most_waiting: int = alert_channels.MOST_WAITING,
+        close_seconds: float = CLOSE_SECONDS,
+    ) -> None:
         self._database, self._vault, self._clock, self._channels = database, vault, clock, channels
+        self._most_waiting, self._close_seconds = most_waiting, close_seconds
         self._sending: dict[asyncio.Task[None], str] = {}
 
     async def run(self) -> None:
@@ -42,7 +55,9 @@ class Notifier:
         now = self._clock.now()
         if not await self._database.read(lambda tx: alert_channels.has_due(tx, now)):
             return 0
-        taken = await self._database.write(lambda tx: alert_channels.take(tx, self._vault, now))
+        taken = await self._database.write(
+            lambda tx: alert_channels.take(tx, self._vault, now, most_waiting=self._most_waiting)
+        )
         for message in taken:
             task = asyncio.get_running_loop().create_task(self._send(message))
             self._sending[task] = message.channel_id
@@ -58,7 +73,7 @@ class Notifier:
         """Let what is being sent end for a moment; the rest stays queued, and may be tried at once."""
         if not self._sending:
             return
-        _, late = await asyncio.wait(self._sending, timeout=CLOSE_SECONDS)
+        _, late = await asyncio.wait(self._sending, timeout=self._close_seconds)
         held = [self._sending[task] for task in late]
         for task in late:
             task.cancel()

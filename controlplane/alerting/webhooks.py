@@ -10,7 +10,6 @@ import binascii
 import functools
 import hashlib
 import hmac
-import json
 import secrets
 import ssl
 from collections.abc import Mapping
@@ -60,18 +59,15 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str,
     return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{digest}"}
 
 
-async def post(url: str, content: object, headers: Mapping[str, str] | None = None, *, allow_private: bool) -> Outcome:
-    """Send JSON; `headers` None adds none."""
-    return await post_bytes(url, json.dumps(content).encode(), headers or {}, allow_private=allow_private)
-
-
-async def post_bytes(url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool) -> Outcome:
-    """Send these bytes of JSON within 15 s. Redirects are not followed: they could lead anywhere."""
+async def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Outcome:
+    """Send these bytes of JSON. Redirects are not followed: they could lead anywhere."""
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(timeout_seconds):
             return await _post(httpx.URL(url), body, headers, allow_private)
     except TimeoutError:
-        return Outcome(False, f"no answer within {TIMEOUT_SECONDS:.0f} s")
+        return Outcome(False, f"no answer within {timeout_seconds:g} s")
     except WapFailure as failure:
         return Outcome(False, str(failure))
     except httpx.HTTPError as error:
@@ -82,7 +78,7 @@ async def _post(url: httpx.URL, body: bytes, headers: Mapping[str, str], allow_p
     port = url.port or (443 if url.scheme == "https" else 80)
     address = await resolve(url.host, port, allow_private=allow_private)
     sent = {"host": url.netloc.decode(), "content-type": "application/json", "user-agent": "wap-alerts", **headers}
-    timeout = httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS)
+    timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # the whole has its deadline already
     # No proxy from the environment: what it would call is not what was looked at.
     async with httpx.AsyncClient(verify=_trust(), timeout=timeout, follow_redirects=False, trust_env=False) as client:
         request = client.build_request("POST", url.copy_with(host=address), content=body, headers=sent)

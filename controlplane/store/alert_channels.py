@@ -174,13 +174,14 @@ def _due(now: datetime) -> Select[AlertChannel]:
     )
 
 
-def take(tx: Session, vault: Vault, now: datetime) -> list[Taken]:
+def take(tx: Session, vault: Vault, now: datetime, *, most_waiting: int = MOST_WAITING) -> list[Taken]:
     """The oldest messages of every channel that is not held and not in a pause; each is then held for a minute.
 
-    After a failure a channel is tried with one message: a large one may have been what it did not take.
+    After a failure a channel is tried with one message: a large one may have been what it did not take. What is older
+    than a day is dropped first, and of a channel with more than `most_waiting` messages the oldest.
     """
     take_turns(tx, TOPIC)
-    _forget_late(tx, now)
+    _forget_late(tx, now, most_waiting)
     found = []
     for channel in tx.scalars(_due(now)).all():
         most = 1 if channel.failures else MOST_TOGETHER
@@ -205,12 +206,12 @@ def _oldest(tx: Session, channel_id: str, most: int) -> Sequence[AlertDelivery]:
     return tx.scalars(query.limit(most)).all()
 
 
-def _forget_late(tx: Session, now: datetime) -> None:
+def _forget_late(tx: Session, now: datetime, most_waiting: int) -> None:
     """What nobody could be told for a day is dropped, and the oldest of what is too much; the history says so."""
     late = list(tx.scalars(select(AlertDelivery).where(AlertDelivery.created_at < now - MESSAGE_LIFE).limit(500)))
     for channel_id, count in waiting(tx).items():
-        if count > MOST_WAITING:
-            late += _oldest(tx, channel_id, count - MOST_WAITING)
+        if count > most_waiting:
+            late += _oldest(tx, channel_id, count - most_waiting)
     for row in dict.fromkeys(late):
         _tell(tx, row, "gave up sending to {}", "", now)
         tx.delete(row)

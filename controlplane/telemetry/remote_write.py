@@ -40,10 +40,19 @@ class RemoteWriteStore:
     """MetricStore over remote write and PromQL. What is kept, and for how long, is the server's affair."""
 
     def __init__(
-        self, write_url: str, read_url: str, *, headers: Mapping[str, str] | None = None, auth: httpx.Auth | None = None
+        self,
+        write_url: str,
+        read_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx.Auth | None = None,
+        most_halvings: int = MOST_HALVINGS,
     ) -> None:
-        """`write_url` is the whole URL of remote write, `read_url` that of the API before `/api/v1/`."""
-        self._write_url = write_url
+        """`write_url` is the whole URL of remote write, `read_url` that of the API before `/api/v1/`.
+
+        `most_halvings`: how often a refused request is halved; what is left of it then is dropped whole.
+        """
+        self._write_url, self._most_halvings = write_url, most_halvings
         self._client = httpx.AsyncClient(headers=headers, auth=auth, timeout=TIMEOUT, follow_redirects=False)
         self._reader = PromQLReader(self._client, read_url)
         # Samples that the server will never take, by reason.
@@ -78,7 +87,7 @@ class RemoteWriteStore:
         while waiting:
             some = waiting.pop()
             refused = await self._send(some)
-            if refused and (len(some) == 1 or halvings >= MOST_HALVINGS):
+            if refused and (len(some) == 1 or halvings >= self._most_halvings):
                 self.dropped[refused] += len(some)
             elif refused:
                 halvings += 1

@@ -192,10 +192,10 @@ async def test_redirects_are_not_followed() -> None:
     assert "redirects are not followed" in outcome.detail
 
 
-async def test_a_receiver_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "TIMEOUT_SECONDS", 0.3)
+async def test_a_receiver_that_never_answers_is_given_up() -> None:
     async with listening(Receiver(silent=True)) as receiver:
-        outcome = await Channels(allow_private=True).send(through(ChannelKind.WEBHOOK, {"url": receiver.url}, SECRET))
+        channels = Channels(allow_private=True, timeout_seconds=0.3)
+        outcome = await channels.send(through(ChannelKind.WEBHOOK, {"url": receiver.url}, SECRET))
     assert not outcome.delivered
     assert outcome.detail
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,9 @@ from tests.waiting import eventually
 FULL, GOOD = {0: {DISK: 93.0}}, {0: {DISK: 50.0}}
 
 
-def notifier(stage: Stage) -> Notifier:
-    return Notifier(stage.database, stage.vault, stage.clock, Channels(allow_private=True, clock=stage.clock))
+def notifier(stage: Stage, **limits: Any) -> Notifier:
+    channels = Channels(allow_private=True, clock=stage.clock)
+    return Notifier(stage.database, stage.vault, stage.clock, channels, **limits)
 
 
 @pytest.fixture
@@ -161,10 +163,9 @@ async def test_what_could_not_be_told_for_a_day_is_dropped_and_noted(stage: Stag
     assert [event.what for event in await stage.history(alert.id)][-1] == "gave up sending to ops"
 
 
-async def test_a_dead_channel_does_not_fill_the_database(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alert_channels, "MOST_WAITING", 3)
+async def test_a_dead_channel_does_not_fill_the_database(stage: Stage) -> None:
     await stage.channel(settings={"url": "http://127.0.0.1:1/"})
-    sender = notifier(stage)
+    sender = notifier(stage, most_waiting=3)
     for _ in range(4):
         await stage.tick(FULL, rounds=7)
         await stage.tick(GOOD, rounds=7)
@@ -197,12 +198,11 @@ async def test_who_dies_while_sending_leaves_the_message_to_others(both: Stage, 
     assert events(receiver) == [("fired", "Disk nearly full")]
 
 
-async def test_who_closes_while_sending_lets_go_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlplane.alerting.notify.CLOSE_SECONDS", 0.1)
+async def test_who_closes_while_sending_lets_go_at_once(stage: Stage) -> None:
     async with listening(Receiver(silent=True)) as stuck:
         await stage.channel(settings={"url": stuck.url}, severity=Severity.CRITICAL)
         await stage.tick(FULL, rounds=3)
-        first = notifier(stage)
+        first = notifier(stage, close_seconds=0.1)
         await first.send_due()
         await eventually(lambda: stuck.requests, within=5)
         await first.close()

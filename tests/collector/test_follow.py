@@ -168,10 +168,9 @@ def test_a_long_line_is_cut_and_the_next_is_whole(log: Log) -> None:
     assert everything(follower) == log.written
 
 
-def test_of_a_huge_log_that_was_never_read_the_newest_part(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "FIRST_BYTES", 500)
+def test_of_a_huge_log_that_was_never_read_the_newest_part(log: Log) -> None:
     log.write(100)
-    lines = everything(Follower(log.path))
+    lines = everything(Follower(log.path, first_bytes=500))
     assert 5 < len(lines) < 20
     assert lines == log.written[-len(lines) :]
 

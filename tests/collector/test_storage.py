@@ -3,7 +3,7 @@
 import pytest
 from pymongo import monitoring
 
-from collector import catalog, storage
+from collector import catalog
 from collector.storage import StorageSampler
 from tests.collector.clock import Clock
 from tests.collector.mongod import Client, Mongod
@@ -74,11 +74,10 @@ def test_between_rounds_nothing_is_asked(mongod: Mongod) -> None:
     assert sampler.sample(client, 60.0)
 
 
-def test_many_collections_take_turns_and_all_have_theirs(mongod: Mongod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MOST_IN_A_ROUND", 20)
+def test_many_collections_take_turns_and_all_have_theirs(mongod: Mongod) -> None:
     client, clock = mongod.client(), Clock()
     collections(client, 45)
-    sampler = StorageSampler(1.0, clock=clock)
+    sampler = StorageSampler(1.0, most_in_a_round=20, clock=clock)
     rounds = []
     for number in range(4):
         rounds.append(set(sampler.sample(client, 60.0 * number)) - {""})
@@ -107,22 +106,20 @@ def test_the_time_that_is_spent_stays_within_the_budget(mongod: Mongod, budget: 
     assert (largest < 80) == (budget == 0.0002)
 
 
-def test_only_the_largest_are_told_where_there_are_too_many(mongod: Mongod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MOST_NAMESPACES", 3)
+def test_only_the_largest_are_told_where_there_are_too_many(mongod: Mongod) -> None:
     client = mongod.client()
     collections(client, 10)
     client.shop.c0007.insert_many([{"text": "x" * 1000} for _ in range(1000)])
     client.admin.command({"fsync": 1})
-    found = StorageSampler(1.0).sample(client, 0.0)
+    found = StorageSampler(1.0, most_namespaces=3).sample(client, 0.0)
     assert len(found) == 4
     assert "shop.c0007" in found
 
 
-def test_a_collection_that_is_dropped_meanwhile_is_left_out(mongod: Mongod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MOST_IN_A_ROUND", 2)
+def test_a_collection_that_is_dropped_meanwhile_is_left_out(mongod: Mongod) -> None:
     client, clock = mongod.client(), Clock()
     collections(client, 3)
-    sampler = StorageSampler(1.0, clock=clock)
+    sampler = StorageSampler(1.0, most_in_a_round=2, clock=clock)
     assert set(sampler.sample(client, 0.0)) == {"", "shop.c0000", "shop.c0001"}
     client.shop.drop_collection("c0002")
     clock.jump(60)

@@ -9,7 +9,6 @@ from pathlib import Path
 import cramjam
 import pytest
 
-from controlplane.telemetry import remote_write
 from controlplane.telemetry.port import Frame, Grid, MetricQuery, Series, StoreUnavailable
 from controlplane.telemetry.remote_write import MOST_SERIES, RemoteWriteStore
 from tests.telemetry.metric_servers import MetricServer, prometheus, victoria_metrics
@@ -91,12 +90,9 @@ async def test_what_prometheus_refuses_is_dropped_and_counted_and_the_rest_is_ta
         await store.close()
 
 
-async def test_control_the_server_takes_nothing_of_a_request_that_is_not_halved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote_write, "MOST_HALVINGS", 0)
+async def test_control_the_server_takes_nothing_of_a_request_that_is_not_halved(tmp_path: Path) -> None:
     with prometheus(tmp_path, out_of_order="0s") as server:
-        store = opened(server)
+        store = RemoteWriteStore(server.write_url, server.read_url, most_halvings=0)
         await store.write([frame(ago(20), {CPU: 1})])
         await store.write([frame(ago(100), {CPU: 9}), frame(ago(10), {CPU: 2})])
         assert await averages(store, 30) == [None, 1, None, None]
