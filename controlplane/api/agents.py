@@ -224,7 +224,7 @@ def _noted(session: Session, answer: commands.Answer, future: "asyncio.Future[st
         log.error("an answer was not stored", node=session.node_id, command=answer.command_id, exc_info=error)
         session.end(AgentFailure(FailureCode.UNAVAILABLE, "the answer could not be stored", retryable=True))
     elif future.result() == commands.SETTLED:
-        session.sent.pop(answer.command_id, None)
+        session.settled.append(answer.command_id)
     elif future.result() == commands.UNKNOWN:
         log.warning("answer to a command that was never sent", node=session.node_id, command=answer.command_id)
     elif future.result() == commands.FOREIGN:

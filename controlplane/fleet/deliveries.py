@@ -4,7 +4,7 @@ A pass reads what all woken nodes owe in one query. Each session sends a command
 sent again, and the agent's journal answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 from google.protobuf import timestamp_pb2
@@ -45,7 +45,18 @@ class Deliveries:
                     await self._deliver(wanted)
 
     async def _deliver(self, node_ids: set[str] | None) -> None:
-        for owed in await self._database.read(lambda tx: commands.pending(tx, self._owner, node_ids)):
+        looked_at = self._live.keys() if node_ids is None else node_ids
+        # Settled before this look, so it does not find them. What is settled while it runs it may well have found: that
+        # must still be known as sent.
+        over = [(session, session.take_settled()) for session in map(self._live.__getitem__, looked_at)]
+        owing = await self._database.read(lambda tx: commands.pending(tx, self._owner, node_ids))
+        for session, settled in over:
+            for command_id in settled:
+                session.sent.pop(command_id, None)
+        self._send(owing)
+
+    def _send(self, owing: Iterable[Pending]) -> None:
+        for owed in owing:
             session = self._live.get(owed.node_id)
             if session is None or session.sent.get(owed.id) == owed.epoch:
                 continue

@@ -119,6 +119,7 @@ class Session(Stream):
         "heard_time",
         "report",
         "sent",
+        "settled",
         "silent",
         "starved",
         "unanswered",
@@ -141,6 +142,8 @@ class Session(Stream):
         self.written_at = 0.0
         # Commands sent in this session, with the epoch they were sent under.
         self.sent: dict[str, int] = {}
+        # Those of them whose result is stored since the last look for commands.
+        self.settled: list[str] = []
         # Answers that are on their way into the database.
         self.unanswered = 0
 
@@ -148,6 +151,11 @@ class Session(Stream):
         """Why the agent may not go on, or None."""
         newest = self.peer.standing.epoch
         return super().standing_failure(now) or (superseded(newest) if newest > self.epoch else None)
+
+    def take_settled(self) -> list[str]:
+        """What was settled since the last call."""
+        settled, self.settled = self.settled, []
+        return settled
 
     def heard(self) -> None:
         """The agent lives."""

@@ -84,6 +84,10 @@ class DuckDBFile:
         """Call `work(cursor)` on a reader's thread, beside the writer, on the data of the last finished write."""
         return await self._submit(self._readers, functools.partial(self._read, work))
 
+    async def written(self) -> None:
+        """Return when every write that was begun is finished, and `committed` called for it."""
+        await self._submit(self._writer, lambda: None)
+
     async def checkpoint(self) -> None:
         """Move the log into the file: afterwards dropped tables have made room. Waits a moment for readers, and lets none in.
 

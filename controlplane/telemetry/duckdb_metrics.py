@@ -167,6 +167,7 @@ class DuckDBMetricStore:
             try:
                 return await self._read_with(catalog, read)
             except (duckdb.CatalogException, duckdb.BinderException) as moved:
+                await self._file.written()  # between a commit and its catalogue there is a moment
                 if catalog is self._catalog:
                     raise StoreUnavailable(f"the tables are not as they should be: {moved}") from moved
         raise StoreUnavailable("the tables changed during every attempt to read them")

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 import grpc
 import pytest
@@ -19,12 +20,13 @@ from controlplane.domain.node import AgentState
 from controlplane.fleet.waits import Waits
 from controlplane.store import commands
 from controlplane.store.bus import publish
-from controlplane.store.commands import Answer, Fact
+from controlplane.store.commands import Answer, Fact, Pending
 from controlplane.store.database import Database
 from controlplane.store.tables import Cluster, Command
 from tests.fleet.driver import CLUSTER, EPOCH, Agent, ControlPlane, Line, command, control_plane
 from tests.waiting import eventually
 
+T = TypeVar("T")
 AGENTS, ORDERS = 10, 300
 Pair = tuple[ControlPlane, ControlPlane]
 
@@ -219,6 +221,42 @@ async def test_more_commands_than_fit_at_once_all_arrive(plane: ControlPlane) ->
         for _ in range(400):
             await line.answer((await line.command(within=2)).id)
         assert len(await asyncio.gather(*orders)) == 400
+
+
+class Holding(Database):
+    """A database whose next look for pending commands is answered late."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.holds, self.held, self.go = False, asyncio.Event(), asyncio.Event()
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        value = await super().read(work)
+        if self.holds and isinstance(value, list) and value and isinstance(value[0], Pending):
+            self.holds = False
+            self.held.set()
+            await self.go.wait()
+        return value
+
+
+async def test_what_is_settled_during_a_look_is_not_sent_again(sqlite: Database) -> None:
+    database = Holding(sqlite.url)
+    async with control_plane(database) as plane:
+        agent = await plane.add_agent()
+        async with agent.session() as line:
+            first = asyncio.create_task(plane.order(agent.node_id, "op/1"))
+            assert (await line.command()).id == "op/1"
+            database.holds = True
+            second = asyncio.create_task(plane.order(agent.node_id, "op/2"))
+            async with asyncio.timeout(10):
+                await database.held.wait()
+            await line.answer("op/1")
+            await first
+            database.go.set()
+            assert (await line.command()).id == "op/2"
+            await line.answer("op/2")
+            await second
+    await database.close()
 
 
 async def play(agent: Agent, delivered: Counter[str], seed: int, done: asyncio.Event) -> None:

@@ -7,20 +7,22 @@ import subprocess
 import sys
 import threading
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import numpy as np
 import pytest
 
 from controlplane.telemetry import grid as grids
-from controlplane.telemetry.duckdb_file import DuckDBFile
+from controlplane.telemetry.duckdb_file import DuckDBFile, Work
 from controlplane.telemetry.duckdb_metrics import DuckDBMetricStore
 from controlplane.telemetry.fake_metrics import FakeMetricStore
 from controlplane.telemetry.port import Frame, Grid, MetricQuery, Series, StoreUnavailable
 
+T = TypeVar("T")
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 CPU, LAG = "host.cpu.user_percent", "replica_set.lag_seconds"
 TEN, MINUTE, HOUR, DAY = timedelta(seconds=10), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -184,6 +186,44 @@ async def test_readers_are_answered_while_hours_are_moved(store: DuckDBMetricSto
         answers += 1
     await upkeep
     assert answers > 3
+
+
+class Hesitant(DuckDBFile):
+    """A file whose writer stops for a while between a commit and what follows from it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, reserve_bytes=0)
+        self.stops, self.stopped, self.go = False, threading.Semaphore(0), threading.Semaphore(0)
+
+    async def run(self, work: Work[T], committed: Callable[[], None] = lambda: None) -> T:
+        def late() -> None:
+            if self.stops:
+                self.stopped.release()
+                assert self.go.acquire(timeout=20)
+            committed()
+
+        return await super().run(work, late)
+
+
+async def test_a_reader_between_a_commit_and_its_catalogue_is_answered(tmp_path: Path) -> None:
+    file = Hesitant(tmp_path / "metrics.duckdb")
+    store = DuckDBMetricStore(file)
+    await store.write(samples(NOW - 3 * HOUR, NOW))
+    query = spanning(NOW - 3 * HOUR, NOW, timedelta(minutes=2))
+    before = await store.query(query)
+    file.stops = True
+    upkeep = asyncio.create_task(store.upkeep(NOW + HOUR))
+    waited = 0
+    while not waited:
+        assert await asyncio.to_thread(file.stopped.acquire, timeout=20)
+        reading = asyncio.create_task(store.query(query))
+        done, _ = await asyncio.wait({reading}, timeout=0.5)
+        waited += not done  # it has found a table gone, and waits for the catalogue
+        file.stops = not waited
+        file.go.release()
+        same(await reading, before)
+    await upkeep
+    await store.close()
 
 
 async def test_a_caller_who_no_longer_waits_leaves_the_store_whole(store: DuckDBMetricStore) -> None:
