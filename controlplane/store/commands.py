@@ -217,7 +217,9 @@ def answer(tx: Session, answers: Sequence[Answer]) -> list[str]:
             waiting = row.waiting_for if one.waiting_for is None else one.waiting_for
             noted[one.command_id] = {**change, "b_state": ACCEPTED, "b_waiting": waiting}
             rows[one.command_id] = replace(row, state=ACCEPTED, waiting_for=waiting)
-        publish(tx, f"result/{one.command_id}")
+        # That a command was accepted is news to nobody who waits: it would be a look at the database for each.
+        if one.result is not None or rows[one.command_id].waiting_for != row.waiting_for:
+            publish(tx, f"result/{one.command_id}")
     for statement, changes in ((_NOTE, noted), (_SETTLE, settled)):
         if changes:
             tx.execute(statement, [changes[key] for key in sorted(changes)])
