@@ -130,9 +130,9 @@ async def test_heartbeats_come_in_time_and_changes_at_once(machine: Machine, oth
     assert peer.report.mongod_state == report_pb2.MONGOD_STATE_ABSENT
     await eventually(lambda: len(peer.said("heartbeat")) >= 6, within=10)
     await machine.start_mongod()
-    await eventually(lambda: peer.report.mongod_state == report_pb2.MONGOD_STATE_RUNNING, within=5)
+    await eventually(lambda: peer.report.mongod_state == report_pb2.MONGOD_STATE_RUNNING, within=15)
     await machine.initiate()
-    await eventually(lambda: peer.report.member_state == "PRIMARY", within=5)
+    await eventually(lambda: peer.report.member_state == "PRIMARY", within=15)
     assert peer.report.mongodb_version == "6.0.5"
     assert peer.report.replica_set == "rs0"
     _check_gaps(peer.heard, HEARTBEAT_SECONDS * 2)

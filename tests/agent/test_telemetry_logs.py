@@ -146,11 +146,11 @@ async def test_lines_of_a_real_mongod_come_once_through_its_rotation_and_the_age
             client["shop"]["orders"].insert_one({"_id": number, "secret": PASSWORD})
             list(client["shop"]["orders"].find({"secret": PASSWORD, "n": {"$gt": number}}).sort("n"))
             if number == 2:
-                await eventually(functools.partial(_rotated, client), within=5)
+                await eventually(functools.partial(_rotated, client), within=15)
                 await machine.end_agent(signal.SIGKILL)
                 machine.start_agent()
         client.admin.command({"profile": 0, "slowms": 100})
-        await eventually(functools.partial(_rotated, client), within=5)
+        await eventually(functools.partial(_rotated, client), within=15)
     finds = await eventually(lambda: _finds(heard.lines, 5), within=60)
     assert {find.namespace for find in finds} == {"shop.orders"}
     assert all(find.collection_scan for find in finds)

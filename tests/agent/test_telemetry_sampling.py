@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import statistics
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -106,11 +107,11 @@ async def test_a_node_is_sampled_with_its_mongod_its_collections_and_its_agent(
     sizes = await eventually(lambda: heard.samples("shop.orders"), within=75)
     assert sizes[-1]["collection.documents"] == 1000
     assert sizes[-1].keys() <= set(COLLECTION)
-    await eventually(lambda: any(row.get("mongod.storage.documents") == 1000 for row in heard.samples()), within=5)
+    await eventually(lambda: any(row.get("mongod.storage.documents") == 1000 for row in heard.samples()), within=15)
     assert len({names.id for _, names in heard.frames}) < 12, "a set of names is not made anew at each tick"
     times = [frame.time.ToMilliseconds() / 1000 for frame, names in heard.frames if not names.object][-6:]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert sum(gaps) / len(gaps) == pytest.approx(1.0, abs=0.15)
+    assert statistics.median(gaps) == pytest.approx(1.0, abs=0.15)
     other_end.cut(primary.id)
     await eventually(lambda: heard.samples()[-1]["agent.connection_losses"] == 1, within=20)
 

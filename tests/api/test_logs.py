@@ -175,7 +175,7 @@ async def test_who_loses_the_right_hears_nothing_more(world: World) -> None:
         with pytest.raises(WapError) as ended:
             await tail.next()
         assert ended.value.reason == "UNAUTHENTICATED"
-        await eventually(lambda: world.measured.tail.followers == 0, within=5)
+        await eventually(lambda: world.measured.tail.followers == 0, within=15)
 
 
 async def test_a_cluster_that_is_made_meanwhile_is_followed_too(world: World) -> None:

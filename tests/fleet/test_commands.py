@@ -56,7 +56,7 @@ async def test_a_command_is_sealed_while_it_waits(plane: ControlPlane) -> None:
         found = await plane.database.read(lambda tx: tx.get(Command, "op/1"))
         return found.body if found else None
 
-    assert b"vol-1" not in (await eventually(waits, within=5) or b"")
+    assert b"vol-1" not in (await eventually(waits, within=15) or b"")
     order.cancel()
 
 
@@ -72,7 +72,7 @@ async def test_progress_is_told_to_whoever_waits(plane: ControlPlane) -> None:
         )
         await line.command()
         await line.say(command_progress=command_pb2.CommandProgress(command_id="op/1", waiting_for="the disk\0"))
-        await eventually(lambda: "the disk" in told, within=5)
+        await eventually(lambda: "the disk" in told, within=15)
         await line.answer("op/1")
         await order
 
@@ -205,7 +205,7 @@ async def test_no_answer_in_time_is_silence_or_unknown_but_never_success(plane: 
         async def accepted() -> bool:
             return (await row(plane, "op/1")).state == "accepted"
 
-        await eventually(accepted, within=5)
+        await eventually(accepted, within=15)
         with pytest.raises(AgentFailure) as unknown:
             await plane.order(agent.node_id, "op/1", within=-5)
     assert unknown.value.code is FailureCode.OUTCOME_UNKNOWN

@@ -132,8 +132,8 @@ def test_a_volume_changes_step_by_step_and_four_times_a_day(lab: Lab) -> None:
     seen = lab.ec2.modify_volume(VolumeId=volume, Size=11)["VolumeModification"]
     assert (seen["ModificationState"], seen["OriginalSize"], seen["TargetSize"]) == ("modifying", 10, 11)
     assert refused(lab.ec2.modify_volume, VolumeId=volume, Size=12) == "IncorrectModificationState"
-    wait_until(lambda: modification(lab, volume)["ModificationState"] == "optimizing", within=5, every=0.02)
-    wait_until(lambda: modification(lab, volume)["ModificationState"] == "completed", within=5)
+    wait_until(lambda: modification(lab, volume)["ModificationState"] == "optimizing", within=15, every=0.02)
+    wait_until(lambda: modification(lab, volume)["ModificationState"] == "completed", within=15)
     assert modification(lab, volume)["Progress"] == 100
 
     assert refused(lab.ec2.modify_volume, VolumeId=volume, Size=10) == "InvalidParameterValue"

@@ -146,7 +146,7 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_is_caught_up(collec
     store = WithExport(FakeLogStore(), export, outbox)
     collector.status = 503
     await store.write([line(1), line(2)])
-    await eventually(lambda: outbox.last_failure, within=5)
+    await eventually(lambda: outbox.last_failure, within=15)
     page = await store.search(LogQuery(["n1"], TIME, TIME + timedelta(hours=1)))
     assert [each.sequence for each in page.lines] == [2, 1]
     collector.status = 200

@@ -139,7 +139,7 @@ async def test_stores_that_are_away_hold_up_nobody_and_are_caught_up(tmp_path: P
             heard += [line.text for line in (await anext(follower)).lines]
         assert len(heard) == 20
         assert telemetry.hot.latest(NODE)[LOAD].value == 20.0, "alerts and live charts go on"
-        await eventually(lambda: figure("wap_telemetry_store_waiting", store="metrics") == 20, within=5)
+        await eventually(lambda: figure("wap_telemetry_store_waiting", store="metrics") == 20, within=15)
         metrics.unavailable = logs.away = False
 
         async def caught_up() -> bool:

@@ -56,7 +56,7 @@ async def test_items_are_written_in_order_and_in_batches(outbox: Outbox[int], sh
 async def test_a_store_that_is_away_is_caught_up(outbox: Outbox[int], shelf: Shelf) -> None:
     shelf.away = True
     outbox.put(range(60))
-    await eventually(lambda: shelf.calls >= 3, within=5)
+    await eventually(lambda: shelf.calls >= 3, within=15)
     outbox.put(range(60, 100))
     assert outbox.last_failure == "away"
     assert outbox.waiting == 100
@@ -69,7 +69,7 @@ async def test_a_store_that_is_away_is_caught_up(outbox: Outbox[int], shelf: She
 async def test_the_oldest_goes_and_is_counted_when_the_room_is_used_up(outbox: Outbox[int], shelf: Shelf) -> None:
     shelf.away = True
     outbox.put(range(60))
-    await eventually(lambda: outbox.last_failure, within=5)
+    await eventually(lambda: outbox.last_failure, within=15)
     outbox.put(range(60, 130))
     assert outbox.room == 0
     shelf.away = False
@@ -115,7 +115,7 @@ async def test_a_write_that_hangs_is_tried_again(shelf: Shelf) -> None:
     shelf.hangs = True
     box.start()
     box.put([1, 2])
-    await eventually(lambda: "no answer" in box.last_failure, within=5)
+    await eventually(lambda: "no answer" in box.last_failure, within=15)
     shelf.hangs = False
     assert await box.flush(5)
     assert shelf.kept == [1, 2]
@@ -148,7 +148,7 @@ async def test_closing_asks_a_store_once_more_and_counts_what_it_leaves(shelf: S
     shelf.away = True
     box.start()
     box.put([1, 2, 3])
-    await eventually(lambda: box.last_failure, within=5)
+    await eventually(lambda: box.last_failure, within=15)
     await box.close(0.2)
     assert shelf.calls == 2
     assert box.lost == {SHUT_DOWN: 3}
