@@ -1,8 +1,9 @@
-"""The two servers that are compared, each in a process of its own, told by lines on stdin what to do.
+"""The servers that are compared, each in a process of its own, told by lines on stdin what to do.
 
 `wap` is the control plane's part for agents as it stands in production: sessions, store, vault, deliveries, and the
-telemetry with its embedded stores. `bare` is the least that grpc.aio can do with the same TLS and the same messages: it
-keeps nothing and checks nothing.
+telemetry with its hot hour and its embedded stores. `streams` is the same without those: samples are checked,
+acknowledged and let go. `bare` is the least that grpc.aio can do with the same TLS and the same messages: it keeps
+nothing and checks nothing.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from controlplane.monitoring import Telemetry
 from controlplane.settings import Settings
 from controlplane.store.database import Database
 from controlplane.store.vault import Vault, key_from_file
+from controlplane.telemetry.ingest import Ingest
 from controlplane.telemetry_stores import stores
 from scripts.bench.fleet_messages import HEARTBEAT_SECONDS, command, raise_file_limit
 
@@ -99,8 +101,18 @@ async def bare(directory: Path, port: int) -> None:
     await obey({"connected": lambda: _value(len(service.agents)), "fan_out": service.fan_out})
 
 
+async def streams(directory: Path, port: int) -> None:
+    """Serve as the control plane does, and keep no telemetry."""
+    await serve(directory, port, keeps_telemetry=False)
+
+
 async def wap(directory: Path, port: int) -> None:
     """Serve as the control plane does."""
+    await serve(directory, port, keeps_telemetry=True)
+
+
+async def serve(directory: Path, port: int, *, keeps_telemetry: bool) -> None:
+    """The control plane's part for agents."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     database, clock = Database(f"sqlite:///{directory / 'wap.db'}"), SystemClock()
     vault = Vault(key_from_file(directory / "master.key"))
@@ -110,9 +122,12 @@ async def wap(directory: Path, port: int) -> None:
     certificate = ListenerCertificate(authority, [HOST], clock)
     server.add_secure_port(f"{HOST}:{port}", certificate.credentials(clients=True))
     fleet = AgentFleet(database, vault, clock)
-    telemetry = Telemetry(stores(Settings(state_dir=directory)), database, clock, fleet)
-    await telemetry.start()
-    service = AgentService(database, clock, authority, sessions, telemetry.ingest)
+    ingest = Ingest(clock, _let_go, _let_go)
+    if keeps_telemetry:
+        telemetry = Telemetry(stores(Settings(state_dir=directory)), database, clock, fleet)
+        await telemetry.start()
+        ingest = telemetry.ingest
+    service = AgentService(database, clock, authority, sessions, ingest)
     stream_pb2_grpc.add_AgentServiceServicer_to_server(service, server)
     sessions.start()
     await server.start()
@@ -144,6 +159,10 @@ async def _value(value: Any) -> Any:
     return value
 
 
+def _let_go(_: Sequence[object]) -> None:
+    """Samples and lines that nobody keeps."""
+
+
 async def _nobody(text: str) -> None:
     """Nobody looks at what a call waits for."""
 
@@ -151,4 +170,4 @@ async def _nobody(text: str) -> None:
 if __name__ == "__main__":
     raise_file_limit()
     kind, state, listen = sys.argv[1:]
-    asyncio.run({"wap": wap, "bare": bare}[kind](Path(state), int(listen)))
+    asyncio.run({"wap": wap, "streams": streams, "bare": bare}[kind](Path(state), int(listen)))
