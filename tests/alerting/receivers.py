@@ -51,24 +51,16 @@ class MailServer:
     tls: ssl.SSLContext | None = None
     mails: list[Mail] = field(default_factory=list)
     connections: int = 0
-    # How many connections were open at one moment.
-    most_at_once: int = 0
-    _open: int = 0
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
-        self._open += 1
-        self.most_at_once = max(self.most_at_once, self._open)
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, OSError):
-                if self.silent:
-                    await reader.read()
-                    return
-                await self._session(reader, writer)
-            writer.close()
-        finally:
-            self._open -= 1
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, OSError):
+            if self.silent:
+                await reader.read()
+                return
+            await self._session(reader, writer)
+        writer.close()
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sender, user, encrypted = "", "", False
