@@ -48,11 +48,10 @@ class Deliveries:
         looked_at = self._live.keys() if node_ids is None else node_ids
         # Settled before this look, so it does not find them. What is settled while it runs it may well have found: that
         # must still be known as sent.
-        over = [(session, session.take_settled()) for session in map(self._live.__getitem__, looked_at)]
+        over = [(session, len(session.settled)) for session in map(self._live.__getitem__, looked_at)]
         owing = await self._database.read(lambda tx: commands.pending(tx, self._owner, node_ids))
-        for session, settled in over:
-            for command_id in settled:
-                session.sent.pop(command_id, None)
+        for session, count in over:
+            session.forget_settled(count)
         self._send(owing)
 
     def _send(self, owing: Iterable[Pending]) -> None:

@@ -142,7 +142,7 @@ class Session(Stream):
         self.written_at = 0.0
         # Commands sent in this session, with the epoch they were sent under.
         self.sent: dict[str, int] = {}
-        # Those of them whose result is stored since the last look for commands.
+        # Those of them whose result is stored, while a look for commands may still find them.
         self.settled: list[str] = []
         # Answers that are on their way into the database.
         self.unanswered = 0
@@ -152,10 +152,11 @@ class Session(Stream):
         newest = self.peer.standing.epoch
         return super().standing_failure(now) or (superseded(newest) if newest > self.epoch else None)
 
-    def take_settled(self) -> list[str]:
-        """What was settled since the last call."""
-        settled, self.settled = self.settled, []
-        return settled
+    def forget_settled(self, count: int) -> None:
+        """The oldest so many of what is settled can no longer be found among what is to be sent."""
+        for command_id in self.settled[:count]:
+            self.sent.pop(command_id, None)
+        del self.settled[:count]
 
     def heard(self) -> None:
         """The agent lives."""
